@@ -56,14 +56,15 @@ class _Stream(msgspec.Struct):
     erased: bool = False  # The first line is an erased one.
     hidden: int = -1
     crc: int = 0
+    position: int = 0  # Of the last record.
     # In the journal:
     gone: int = -1
     first: int = -1
     last: int = -1
+    last_position: int = 0
     size: int = 0
     journal_crc: int = 0
     # Before its beginning:
-    position: int = 0  # Of the last record in the files.
     dropped: bool = False
 
 
@@ -197,7 +198,7 @@ class Mending:
         stream.stream_id = stream_id
         if stream.first < 0:
             stream.first = version
-        stream.last = version
+        stream.last, stream.last_position = version, record.position
         stream.size += len(line) + 1
         gone = is_erased(record)
         stream.gone = version if gone else stream.gone
@@ -265,6 +266,8 @@ class Mending:
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
         begins = max(self._begins(stream), 0)
         same = (stream.crc, stream.next, stream.holes) == (stream.journal_crc, stream.last + 1, lost)
+        # What is hidden is not compared, so the last record may be of another history.
+        same &= stream.position == stream.last_position or stream.holes[-1:] == [stream.last]
         hidden = not stream.erased or stream.start <= self._compacted_through(stream)
         return stream.whole and same and hidden and stream.start <= begins
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from hangarlog import ANY, CorruptionWarning, FileEventStore
 from hangarlog.filestore.commit_ring import read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.recover import _mend_streams
+from hangarlog.filestore.recovery.stream_repair import Mending
 from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import decode_record, encode_records
@@ -287,3 +289,25 @@ def test_half_a_batch_that_only_a_stream_has_is_not_taken_for_the_lost_event(tmp
     with FileEventStore(path) as store:
         assert [record.event.number for record in store.records(on_damage="skip")] == [0, 1, 3, 4]
         assert not [damage for damage in verify(store) if "batch" in damage.cause]
+
+
+def test_a_hidden_event_of_another_history_is_taken_out_of_its_stream(tmp_path: Path) -> None:
+    """What a mark hides is not compared line by line, but the stream's last position is the journal's."""
+    for name, count in (("s", 3), ("other", 9)):
+        with FileEventStore(tmp_path / name) as store:
+            store.append("b:1", [Added(number) for number in range(count)], ANY)
+            store.append("a:1", [Added(0), Added(1)], ANY)
+    with FileEventStore(tmp_path / "s") as store:
+        store.truncate_stream("a:1", 2)
+    stream = tmp_path / "s/streams/a/1.jsonl"
+    hidden = stream.read_bytes()
+    other = (tmp_path / "other/streams/a/1.jsonl").read_bytes()
+    stream.write_bytes(other)
+    with contextlib.closing(Folder(Unsynced(), str(tmp_path / "s"))) as folder:
+        folder.enter()
+        meta = folder.open(1, create=False)
+        (replaced,) = Mending(folder, meta.segment_bytes, []).run()
+    assert Path(replaced.kept).read_bytes() == other
+    assert stream.read_bytes() == hidden
+    with FileEventStore(tmp_path / "s") as store:
+        assert list(verify(store)) == []
