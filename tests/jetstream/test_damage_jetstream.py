@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import every_byte
 import pytest
 from conftest import Added
 from nats_servers import Cluster
@@ -141,6 +142,12 @@ def test_damage_on_one_of_three_servers_is_read_from_another(at: float, tmp_path
                 assert look() == truth, name
             with pytest.raises(ConcurrencyError):
                 store.append("alone", [Added(99)], NO_STREAM)
+
+
+def test_bytes_flipped_in_every_file_of_one_of_three_servers(tmp_path: Path) -> None:
+    """One of 397. `every_byte.py` flips all."""
+    figures = every_byte.run(tmp_path, 397)
+    assert {"bytes of 1.blk", "bytes of meta.inf"} <= figures.keys()
 
 
 def test_a_server_that_comes_back_empty_gets_everything_again(tmp_path: Path) -> None:
