@@ -12,7 +12,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import first_of, text_path
-from hangarlog.system.filesystem import FRESH
+from hangarlog.system.filesystem import FRESH, FileSystem
 from hangarlog.system.open_folder import Entry
 
 
@@ -48,6 +48,17 @@ def sealed_files(folder: Folder) -> Iterator[tuple[Log, int, Entry]]:
             first = first_of(entry.name, name)
             if first is not None:
                 yield Log(folder.filesystem, path, name, "stream_version"), first, entry
+
+
+def highest_sealed(filesystem: FileSystem, path: str) -> dict[str, int]:
+    """Return {name: first version of its last sealed segment} of the streams in a folder that have one."""
+    found: dict[str, int] = {}
+    for entry in filesystem.entries(path):
+        name = entry.name.partition(".")[0]
+        first = first_of(entry.name, name)
+        if first is not None:
+            found[name] = max(first, found.get(name, -1))
+    return found
 
 
 def rolled_streams(folder: Folder) -> Iterator[RolledStream]:

@@ -18,6 +18,7 @@ from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, Strea
 from hangarlog.filestore.shared_state import FAILED, FAILURES, LAYOUT, words_of
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import ActiveSegment
+from hangarlog.log.log import Log
 from hangarlog.record.batch import EncodedBatch, Pending, StreamShare, encode_batch, encode_batches
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now as now_text
@@ -30,6 +31,7 @@ class Writer:
 
     def __init__(self, session: WriteSession, ids: EventIds, cursors: Cursors) -> None:
         self._session, self._ids, self._cursors = session, ids, cursors
+        self._sealed_in, self._sealed = -1, dict[str, dict[str, int]]()  # The session, and what it found by folder.
         self._moved = False  # True if a commit has moved a cursor, and nobody was woken since.
 
     # The commit
@@ -339,6 +341,20 @@ class Writer:
         session.state.count_sealed(session.journal_first, sealed_bytes)
         return journal
 
+    def _highest_sealed(self, log: Log) -> int:
+        """Return the first version of a stream's last sealed segment as this session found it, -1 if it had none.
+
+        One listing of a folder, which may have 100,000 files, does for all its streams.
+        """
+        number = self._session.state.session
+        if self._sealed_in != number:
+            self._sealed_in, self._sealed = number, {}
+        if log.folder not in self._sealed:
+            with importing:
+                from hangarlog.filestore.rolled_streams import highest_sealed
+            self._sealed[log.folder] = highest_sealed(log.filesystem, log.folder)
+        return self._sealed[log.folder].get(log.name, -1)
+
     def _rolled(self, end: StreamEnd, active: ActiveSegment) -> ActiveSegment:
         session = self._session
         assert session.journal
@@ -349,7 +365,7 @@ class Writer:
             session.sync_now(active)
         session.folder.refuse_moved()
         first = active.first_number_or_raise()
-        if any(other >= first for other in active.log.sealed()):
+        if self._highest_sealed(active.log) >= first:
             with importing:
                 from hangarlog.filestore.stream_ends import put_left_over_aside
             put_left_over_aside(active)
