@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import faulthandler
+import http.client
 import json
 import os
 import random
@@ -164,6 +165,39 @@ class Looker(threading.Thread):
             self.oldest = max(self.oldest, now - self.board.since(found))
 
 
+class Watch(threading.Thread):
+    """Watches whether most servers have one leader of the events. `since` is when they last got one."""
+
+    def __init__(self, cluster: NamespacedCluster) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.since = cluster, 0.0
+        self._group = cluster.api("STREAM.INFO.orders")["cluster"]["raft_group"]
+
+    def run(self) -> None:
+        had: set[tuple[int, str]] = set()
+        while True:
+            has = self._has()
+            if has - had:
+                self.since = time.monotonic()
+            had = has
+            time.sleep(0.05)
+
+    def _has(self) -> set[tuple[int, str]]:
+        """The (term, name) of the leader, if there is one."""
+        nodes = list(filter(None, map(self._node, self.cluster.servers)))
+        leaders = {(node["term"], node["id"]) for node in nodes if node["state"] == "LEADER"}
+        return {each for each in leaders if sum((node["term"], node["leader"]) == each for node in nodes) > 1}
+
+    def _node(self, server: Server) -> dict[str, Any] | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+            asking = http.client.HTTPConnection(server.host, server.monitor, timeout=0.5)
+            with contextlib.closing(asking):
+                asking.request("GET", f"/raftz?acc=$G&group={self._group}")
+                found: dict[str, Any] = json.load(asking.getresponse())["$G"][self._group]
+                return found
+        return None
+
+
 class Writer(threading.Thread):
     """Appends with exact versions, and keeps what it was told."""
 
@@ -314,6 +348,13 @@ def opened(cluster: NamespacedCluster, number: int, reads: Reads = "leader") -> 
     return JetStreamEventStore.untyped(address, monitor=monitor, timeout=20, reads=reads)
 
 
+def follow(following: Any, followed: list[str]) -> None:
+    """Follow until it is stopped, also after the servers were away for longer than a call waits."""
+    while not following.stopped:
+        with contextlib.suppress(UnavailableError):
+            followed.extend(record.event_id for record in following)
+
+
 def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
     check_the_checker()
     cluster = NamespacedCluster(folder)
@@ -335,8 +376,8 @@ def run_on(cluster: NamespacedCluster, counts: dict[str, int], seed: int) -> dic
         looking += [Looker(opened(cluster, number, reads), board) for number in range(3)]
     followed: list[str] = []
     following = stores[0].subscribe(timeout=_LONG)
-    follower = threading.Thread(target=lambda: followed.extend(record.event_id for record in following), daemon=True)
-    for thread in (*writers, follower, *lookers["leader"], *lookers["linearizable"]):
+    follower, watch = threading.Thread(target=follow, args=(following, followed), daemon=True), Watch(cluster)
+    for thread in (*writers, follower, watch, *lookers["leader"], *lookers["linearizable"]):
         thread.start()
     faults, figures = Faults(cluster, seed), dict[str, Any]()
     plan = [name for name, count in counts.items() for _ in range(count)]
@@ -347,8 +388,9 @@ def run_on(cluster: NamespacedCluster, counts: dict[str, int], seed: int) -> dic
         print(f"{number}/{len(plan)} {name}: ", end="", flush=True)
         end = getattr(faults, name)()
         seconds = back_after(writers, begun)
-        figures.setdefault(name, []).append(round(seconds, 1))
-        print(f"all writers back after {seconds:.1f} s", flush=True)
+        led = max(0.0, watch.since - begun)
+        figures.setdefault(name, []).append((round(seconds, 1), round(led, 1)))
+        print(f"all writers back after {seconds:.1f} s, a leader after {led:.1f} s", flush=True)
         end()
         back_after(writers, time.monotonic())
     for writer in writers:
