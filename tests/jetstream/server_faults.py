@@ -166,34 +166,39 @@ class Looker(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """Watches whether most servers have one leader of the events. `since` is when they last got one."""
+    """Watches whether most servers have one leader of the events, and one of the bucket.
+
+    `since` is when they last got one.
+    """
 
     def __init__(self, cluster: NamespacedCluster) -> None:
         super().__init__(daemon=True)
         self.cluster, self.since = cluster, 0.0
-        self._group = cluster.api("STREAM.INFO.orders")["cluster"]["raft_group"]
+        names = ("orders", "KV_orders_state")
+        self._groups = [cluster.api(f"STREAM.INFO.{name}")["cluster"]["raft_group"] for name in names]
 
     def run(self) -> None:
-        had: set[tuple[int, str]] = set()
+        had: set[tuple[str, int, str]] = set()
         while True:
-            has = self._has()
+            has = set().union(*map(self._led, self._groups))
             if has - had:
                 self.since = time.monotonic()
             had = has
             time.sleep(0.05)
 
-    def _has(self) -> set[tuple[int, str]]:
-        """The (term, name) of the leader, if there is one."""
-        nodes = list(filter(None, map(self._node, self.cluster.servers)))
+    def _led(self, group: str) -> set[tuple[str, int, str]]:
+        """The group, the term and the name of its leader, if it has one."""
+        nodes = list(filter(None, (self._node(server, group) for server in self.cluster.servers)))
         leaders = {(node["term"], node["id"]) for node in nodes if node["state"] == "LEADER"}
-        return {each for each in leaders if sum((node["term"], node["leader"]) == each for node in nodes) > 1}
+        sure = [each for each in leaders if sum((node["term"], node.get("leader")) == each for node in nodes) > 1]
+        return {(group, *each) for each in sure}
 
-    def _node(self, server: Server) -> dict[str, Any] | None:
+    def _node(self, server: Server, group: str) -> dict[str, Any] | None:
         with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
             asking = http.client.HTTPConnection(server.host, server.monitor, timeout=0.5)
             with contextlib.closing(asking):
-                asking.request("GET", f"/raftz?acc=$G&group={self._group}")
-                found: dict[str, Any] = json.load(asking.getresponse())["$G"][self._group]
+                asking.request("GET", f"/raftz?acc=$G&group={group}")
+                found: dict[str, Any] = json.load(asking.getresponse())["$G"][group]
                 return found
         return None
 
