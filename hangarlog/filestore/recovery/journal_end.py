@@ -240,7 +240,7 @@ class _EndRecovery:
         # only a part of one batch.
         if unconnected and not (self._restarted and (self._zeroed or self._of_one_batch(unconnected))):
             raise self._damage(f"{self._cause}, but intact records follow")
-        unconnected += self._of_another_history()
+        unconnected += self._of_another_history() + self._half_a_batch(lines, last)
         lines |= stream_lines
         lost = [position for position in self._damaged_lines if position <= last and position not in lines]
         if self._unexplained and not stream_lines and last <= max([self._last, *journal_lines]):
@@ -336,6 +336,11 @@ class _EndRecovery:
         """Return the lines after the first gap that follows position `last`."""
         connected = self._connected(lines, last)[1]
         return [lines[position] for position in sorted(lines) if position > connected]
+
+    def _half_a_batch(self, lines: dict[int, bytes], last: int) -> list[bytes]:
+        """Return the lines of a batch that was committed, and of which the rest is lost."""
+        connected = self._connected(lines, last)[1]
+        return [lines[position] for position in range(last + 1, min(connected, self.wanted) + 1) if position in lines]
 
     def _of_another_history(self) -> list[bytes]:
         """Return the lines that come again with other text than before, as behind older sealed segments."""

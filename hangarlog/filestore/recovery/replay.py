@@ -137,7 +137,6 @@ class Replay:
     def _update_streams(self, shares: Shares) -> None:
         self.size += shares.size
         for stream_id, share in shares.by_stream.items():
-            self._catalog.put(stream_id, share.version, share.last)
             erased = map(erased_in_journal, share.erased)
             for move in filter(None, map(carried_move, [*erased, *share.lines])):
                 if move[0] >= self.moves.get(move[1].name, move)[0]:
@@ -153,6 +152,7 @@ class Replay:
                     if not self._checked:
                         raise
                     self._damaged.add(stream_id)  # Reads use the journal instead, and `repair` restores the stream.
+            self._catalog.put(stream_id, share.version, share.last)  # Only now: an unchecked line may be damaged.
         self._position = max(self._position, shares.last + 1)
 
     def _pass_over(self, stream_id: str, erased: StoredEnvelope) -> None:

@@ -311,3 +311,38 @@ def test_a_hidden_event_of_another_history_is_taken_out_of_its_stream(tmp_path: 
     assert stream.read_bytes() == hidden
     with FileEventStore(tmp_path / "s") as store:
         assert list(verify(store)) == []
+
+
+def test_a_stream_takes_appends_after_the_repair_that_found_its_only_event_lost(tmp_path: Path) -> None:
+    """The recovery before that had read the damaged line, and noted its version."""
+    path = tmp_path / "s"
+    with FileEventStore(path) as store:
+        store.append_many([("a:1", [Added(0)], ANY), ("b:1", [Added(1)], ANY), ("a:1", [Added(2)], ANY)])
+    journal = path / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"number":1', b'"number":7'))
+    for name in ("streams/b/1.jsonl", "state", "ring"):
+        (path / name).unlink()
+    with FileEventStore(path) as store:
+        assert store.recovered
+        assert store.recovered.damage
+    assert any(isinstance(each, Lost) for each in repair(path))
+    with FileEventStore(path) as store:
+        assert store.get_stream_version("b:1") == -1
+        assert store.append("b:1", [Added(3)], -1) == 0
+
+
+def test_half_a_batch_whose_rest_is_lost_is_put_aside(tmp_path: Path) -> None:
+    """It was committed. What a crash leaves of a batch that was not is cut off."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a:1", [Added(0)], ANY)
+        older = (path / "streams/a/1.jsonl").read_bytes()
+        store.append("a:1", [Added(1), Added(2)], ANY)
+        state = (path / "state").read_bytes()
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    write_in_place(path / "journal.jsonl", b"".join(lines[:2]))
+    write_in_place(path / "streams/a/1.jsonl", older)
+    write_in_place(path / "state", state)  # As nobody had closed it.
+    with FileEventStore(path) as store:
+        assert numbers(store) == [0]
+    assert (path / "put-aside.jsonl").read_bytes() == lines[1]

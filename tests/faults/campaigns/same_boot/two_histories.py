@@ -208,9 +208,16 @@ class Mixed:
         kept = {
             line.event_id for line in _lines_in(self._path, "put-aside.jsonl", "*.jsonl.damaged*", "*.zst.damaged*")
         }
-        left = [line for event_id, line in self._before.items() if event_id not in shown | kept]
+        # Of a batch that is not whole, a crash may have left what there is.
+        left = [
+            line for event_id, line in self._before.items() if event_id not in shown | kept and self._is_whole(line)
+        ]
         gone = [line[:4] for line in left if line.position >= look.first and not self._is_hidden(line)]
         assert not gone, f"no file has {gone} any more; shown {_shown(look)}"
+
+    def _is_whole(self, line: Proved) -> bool:
+        """True if the rest of the batch of a line was there, too."""
+        return set(range(line.position, line.batch_end + 1)) <= {each.position for each in self._before.values()}
 
     def _is_hidden(self, line: Proved) -> bool:
         return line.is_erased or any(line.version <= told.hidden.get(line.stream_id, -1) for told in self._told)
