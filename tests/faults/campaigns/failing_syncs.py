@@ -283,7 +283,7 @@ CAMPAIGN = Campaign(
     promise="nobody is told that what it refused is durable; appends go on, and hold through a power cut",
     how="each sync of a workload fails once or twice, what it should have written never reaching the device; one store "
     "or two go on; then the power is cut in every way",
-    ci=10_000,
+    ci=100,
     release=10_000,
     unit="syncs at most",
     run=run,
