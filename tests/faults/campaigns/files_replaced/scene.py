@@ -37,7 +37,8 @@ class Scene:
         self.target, self.mutation, self.order = target, mutation, order
         self.older = path.parent / "bases" / ("full" if act == "roll" else "plain")
         self.aside = path / "aside"
-        self.gentle = is_gentle(target, mutation)
+        # Of what an archiving hides, nothing but the marks in `snapshots` knows.
+        self.gentle = is_gentle(target, mutation) and (self.act, target) != ("archive", "snapshots")
         self.ledger = Ledger(cell)
         self.shut_out = shuts_out(target, mutation)  # C is, until A or B has appended.
         self.noticeable = target == "locks"  # That it is, without C's having tried: the store's folder has changed.
