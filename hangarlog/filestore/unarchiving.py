@@ -142,6 +142,9 @@ class Unarchiving(Retention):
                 if mark and mark.compacted_through in versions and mark.compacted_through > begins:
                     end = end_of(self._session, stream_id)
                     with self._session.changing_files():
+                        if end:
+                            # The device may lack the mark, whose sync may have failed; it must not lack it alone.
+                            mine.save(mark, mark, in_place=False)
                         self._put_back(stream(stream_id), begins + 1, mark, end)
                         mine.save(msgspec.structs.replace(mark, compacted_through=begins), mark, in_place=False)
 
