@@ -36,18 +36,27 @@ B_1 = [number for number in range(len(SIZES)) if number % 3 == 0 and number % 5 
 MOVED, SAVED, DELETED = (3, 4, 8, 13, 14, 19, 20), (5, 6, 12, 17), (7, 22)
 FOLDERS = ("snapshots", "snapshots/a", "snapshots/b", "deleted", "deleted/b")
 """There from the beginning: that a device forgets the name of a folder, which it refused to sync, nobody can see."""
-COMPRESSED, RETAINED, FREED = (11,), (18,), (24,)
-"""After these appends the store is compressed, a retention looks at all, and what deletions have hidden is erased."""
+COMPRESSED, FREED = (11,), (24,)
+"""After these appends the store is compressed, and what deletions have hidden is erased."""
+ARCHIVED = (15,)
+"""After these its first segments go into an archive, and come back."""
+RETAINED = (18,)
+"""After these a retention looks at all, and keeps it."""
 CUTS = 2
+
+
+STORE, ARCHIVE = "store", "archive"
 
 
 class Work:
     """A workload with a failing sync, in turn by two stores on one folder; it notes what it was told."""
 
-    def __init__(self, path: Path, failing: set[int]) -> None:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
-        self.path, self.recording = path, Recording(path, failing)
+    def __init__(self, folder: Path, failing: set[int]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        self.path, self.recording = folder / STORE, Recording(folder, failing)
+        self.recording.create_folder(str(self.path))
+        self.recording._add("sync folder", path=str(folder))
         self.failed_at = 0
         self.unknown: set[str] = set()
         self.refused: set[str] = set()
@@ -73,10 +82,12 @@ class Work:
                     self.call(("saved", version), partial(store.save_snapshot, "a:1", version, {"at": version}))
                 if number in COMPRESSED:
                     self.call(("compressed", number), store.compress)
+                if number in ARCHIVED:
+                    self.call(("archived", number), partial(self.archive, store))
                 if number in RETAINED:
-                    self.call(("retained", number), partial(store.retain, RetentionPolicy(max_events=1_000)))
+                    self.call(("retained", number), partial(self.retain, store))
                 if number in FREED:
-                    self.call(("freed", number), self.free(store))
+                    self.call(("freed", number), partial(self.free, store))
                 if number in DELETED:
                     version = store.get_stream_version("b:1")
                     self.call(("deleted", version), partial(store.delete_stream, "b:1"))
@@ -86,8 +97,25 @@ class Work:
             self.recording.create_folder(str(self.path / folder))
             self.recording._add("sync folder", path=os.path.dirname(self.path / folder))
 
-    def free(self, store: FileEventStore) -> Callable[[], object]:
-        return partial(Erasing(store._write_session).run, seconds=60.0, least=0.0)
+    def archive(self, store: FileEventStore) -> None:
+        """Take the first segments out of the store, and bring them back, whatever became of the first half."""
+        try:
+            store.archive(self.path.with_name(ARCHIVE), before=store.last_position // 2)
+        finally:
+            self.restore(store)
+
+    def restore(self, store: FileEventStore) -> None:
+        """Bring back what is in the archive, if it came so far."""
+        if (archive := self.path.with_name(ARCHIVE)).joinpath("hangarlog.json").exists():
+            store.restore_archive(archive)
+
+    def retain(self, store: FileEventStore) -> None:
+        """Look at all, and keep it. This erases what is hidden, also what a restore that failed has brought back."""
+        store.retain(RetentionPolicy(max_events=1_000))
+
+    def free(self, store: FileEventStore) -> None:
+        """Erase what is hidden, in the same way."""
+        Erasing(store._write_session).run(seconds=60.0, least=0.0)
 
     def call(self, note: tuple[str, int], call: Callable[[], object]) -> None:
         """A call that is durable when it returns; what it has done is noted then, and whether it began."""
@@ -123,10 +151,12 @@ class Work:
             if reraise:
                 raise
 
-    def check(self, path: Path, notes: list[tuple[str, str]]) -> None:
+    def check(self, folder: Path, notes: list[tuple[str, str]]) -> None:
         """What was acknowledged is there once, what was refused is not, of what is unknown nothing is there twice."""
         durable = [event_id for what, event_id in notes if what == "durable"]
-        with open_store(path, Unsynced()) as store:
+        with open_store(folder / STORE, Unsynced()) as store:
+            if (folder / ARCHIVE / "hangarlog.json").exists():
+                store.restore_archive(folder / ARCHIVE)
             held = [record.event_id for record in store.records()]
             missing = [event_id for event_id in durable if held.count(event_id) != 1]
             assert not missing, f"{missing} of the acknowledged are not there once: {held}"
@@ -135,7 +165,7 @@ class Work:
             assert len(set(held)) == len(held), f"something is there twice: {held}"
             own = [event_id for event_id in held if not event_id.endswith("+")]
             assert own == sorted(own, key=int), f"out of order: {own}"
-            erases = {("began freed", FREED[0]), ("began retained", RETAINED[0])}
+            erases = {("began freed", FREED[0]), ("began archived", ARCHIVED[0])}
             erased = {f"{number}+" for number in B_1} if erases.intersection(notes) else set()
             halves = [e for e in own if int(e) % 3 == 0 and f"{e}+" not in {*held, *erased}]
             assert not halves, f"batches are not whole: {halves} of {held}"
@@ -190,7 +220,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
                 where = failure = f"HANGARLOG_SEED={seed}: syncs {sorted(failing)} fail, {1 + two} stores"
                 try:
                     work.run(two)
-                    work.check(work.path, [o.note for o in work.recording.operations if o.kind == "note"])
+                    work.check(work.path.parent, [o.note for o in work.recording.operations if o.kind == "note"])
                     first = next((n for n, o in enumerate(work.recording.operations) if o.kind.startswith("failed")), 0)
                     figures["failures"] += len(failing)
                     figures["outcomes unknown"] += len(work.unknown)
@@ -253,7 +283,7 @@ CAMPAIGN = Campaign(
     promise="nobody is told that what it refused is durable; appends go on, and hold through a power cut",
     how="each sync of a workload fails once or twice, what it should have written never reaching the device; one store "
     "or two go on; then the power is cut in every way",
-    ci=10_000,
+    ci=100,
     release=10_000,
     unit="syncs at most",
     run=run,
