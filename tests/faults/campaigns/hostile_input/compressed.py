@@ -35,7 +35,7 @@ def compressed(part: Part) -> None:
     swap(part, base, names)
     for name in names if part.size >= 1000 else (names[0], names[-1]):
         liars = list(_liars(base / name))
-        for kind, make in liars if part.size >= 1000 else part.rng.sample(liars, 12):
+        for kind, make in liars if part.size >= 1000 else part.rng.sample(liars, 6):
             for lost in part.states():
                 part.made_anew(base, lost=lost)
                 (part.path / name).write_bytes(make())
@@ -48,7 +48,7 @@ def compressed(part: Part) -> None:
             hole(part.path / name)
             run_all(part, f"{name}: {hole.__name__}")
     liars = list(_liars(base / names[0]))
-    for kind, make in liars if part.size >= 1000 else part.rng.sample(liars, 6):
+    for kind, make in liars if part.size >= 1000 else part.rng.sample(liars, 3):
         part.made_anew(base, lost=False)
         (part.path / names[0]).write_bytes(make())
         # Tables that tell of other lines are named with what to run: zstd, then `hangarlog compress`. The longest line
