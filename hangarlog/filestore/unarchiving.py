@@ -143,7 +143,7 @@ class Unarchiving(Retention):
                     end = end_of(self._session, stream_id)
                     with self._session.changing_files():
                         if end:
-                            # The device may lack the mark, whose sync may have failed; it must not lack it alone.
+                            # If an earlier sync of the mark failed, a power cut would show the line erased below.
                             mine.save(mark, mark, in_place=False)
                         self._put_back(stream(stream_id), begins + 1, mark, end)
                         mine.save(msgspec.structs.replace(mark, compacted_through=begins), mark, in_place=False)

@@ -206,7 +206,7 @@ class Reader:
         """Return the whole events after a position that one server has at once. It may have none yet, and be behind."""
         return self._after(position, self._fetch(None, position + 1, _BLOCK))
 
-    def following_of_leader(self, position: int) -> list[Envelope]:
+    def next_at_leader(self, position: int) -> list[Envelope]:
         """Return the whole event after a position, [] if the leader has none."""
         found = self._connection.run(self._connection.stored(self._name, seq=position + 1))
         return self._after(position, [found] if found else [])

@@ -33,7 +33,7 @@ class ServerTail(Tail):
                 self.position = found[-1].position
                 return found
             if monotonic() < self._look_at:  # The leader's next event takes it less than the store's state.
-                found = self._reader.following_of_leader(self.position)
+                found = self._reader.next_at_leader(self.position)
                 if not found:
                     return None
                 self.seek(found[-1].position)
