@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,8 @@ def test_tail_follows_until_it_is_interrupted(both: str, cluster: Cluster, tmp_p
         following = subprocess.Popen(
             [sys.executable, "-m", "hangarlog", "tail", both, "-f", *ends],
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, stdout=subprocess.PIPE,
+            # A shell that runs the tests in its background has them ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert following.stdout
         seen = [following.stdout.readline()]
