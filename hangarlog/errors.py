@@ -325,7 +325,7 @@ class LinkedFileError(CorruptionError):
 
 
 class CorruptionWarning(UserWarning):
-    """A damaged record was read from its other copy, or skipped (`on_damage="skip"`). The message names the place."""
+    """A record is damaged or leads nowhere. It was read from its other copy, skipped or put aside; see the message."""
 
 
 class UnreadableWarning(UserWarning):

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from hangarlog import FileEventStore
+
+
+def settle(*stores: FileEventStore[Any]) -> None:
+    """Wait for what stores do in the background."""
+    for store in stores:
+        store._write_session.checkpointing.wait(None)
 
 
 def folder_of(path: Path) -> dict[str, bytes]:

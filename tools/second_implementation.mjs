@@ -241,7 +241,9 @@ export function openStore(root) {
     const sealed = [...segments].reverse().filter(([number]) => number >= least).map(([number, file]) => {
       const bytes = load(`${folder}/${file}`) ?? refuse(`${file}: it went away meanwhile`);
       const text = file.endsWith('.zst') ? unpack(bytes, number, (what) => report(`${path}: ${file}`, what)) : bytes;
-      return { number, text, lines: [...linesOf(text, true)] };
+      const lines = [...linesOf(text, true)];
+      report(path, lines[0]?.whole && lines[0][key] !== number && `${file} begins with ${lines[0][key]}`);
+      return { number, text, lines };
     });
     const last = active ? [...linesOf(active)] : [];
     const below = sealed.filter(({ number }) => !last[0]?.whole || number < last[0][key]);

@@ -74,6 +74,12 @@ def _missing_segment(log: Log) -> CorruptionError:
     return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, MISSING)
 
 
+def _first_position(segment: Segment) -> int | None:
+    """Return the position of the first line, None if it is damaged."""
+    record = next((record for _, _, record in read_journal_lines(segment)), "")
+    return None if isinstance(record, str) else record.position
+
+
 class StreamSummary(msgspec.Struct):
     """What the journal or the stream's own files hold of a stream.
 
@@ -140,8 +146,12 @@ class JournalCheck:
                 yield segment
                 self._damaged_lines = committed  # All positions missing after it may have been in this segment.
                 continue
-            if first is not None and self._position + 1 < first <= committed:
-                yield from self._gap(segment, 0, first)
+            if first is not None and first <= committed:
+                begins = _first_position(segment)
+                if begins not in (None, first):
+                    yield segment.damage(0, f"its name says {first}, but it begins with position {begins}")
+                elif self._position + 1 < first:
+                    yield from self._gap(segment, 0, first)
             yield from self._read(segment)
         if self._position < committed:
             yield from self._check_end(committed)

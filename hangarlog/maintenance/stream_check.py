@@ -67,8 +67,8 @@ class StreamCheck:
         """
         found, steps = StreamSummary(), 0
         try:
-            for segment, _ in open_segments(self.log, compacted):
-                if isinstance(segment, CorruptionError):
+            for segment, first in open_segments(self.log, compacted):
+                if isinstance(segment, CorruptionError) or self._misnamed(segment, first, compacted):
                     return True
                 for _, line, found_record in read_lines(segment):
                     record = self._hidden(line, compacted) or found_record
@@ -106,16 +106,20 @@ class StreamCheck:
                     yield segment
                 self._damaged_lines += 1
                 continue
-            if first is not None:
-                records = (self._hidden(line, compacted) or record for _, line, record in read_lines(segment))
-                begins = next((record for record in records if isinstance(record, StoredEnvelope)), None)
-                if begins and begins.stream_version != first:
-                    yield segment.damage(
-                        0, f"its name says {first}, but it begins with version {begins.stream_version}"
-                    )
+            if misnamed := self._misnamed(segment, first, compacted):
+                yield misnamed
             yield from self._read(segment, active=first is None)
             if first is None:
                 yield from self._check_end(segment)
+
+    def _misnamed(self, segment: Segment, first: int | None, compacted: int | None) -> CorruptionError | None:
+        """Return the damage if a sealed segment's first line is whole, and is not that of version `first`."""
+        for _, line, found in read_lines(segment) if first is not None else ():
+            record = self._hidden(line, compacted) or found
+            if isinstance(record, str) or record.stream_version == first:
+                break
+            return segment.damage(0, f"its name says {first}, but it begins with version {record.stream_version}")
+        return None
 
     def _may_be_missing(self, damage: CorruptionError) -> bool:
         """True if a missing active segment is no damage, because the stream need not have any version."""

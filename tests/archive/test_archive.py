@@ -19,6 +19,7 @@ import anyio
 import pytest
 from archived_stores import ALL, STREAMS, held, opened, positions, shown, written
 from conftest import ROOT, Added
+from store_files import settle
 
 from hangarlog import (
     ANY,
@@ -219,7 +220,8 @@ def test_a_snapshot_behind_goes_and_one_ahead_stays(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_target_is_an_error_of_its_own_and_nothing_changes(tmp_path: Path, target: str, cause: str) -> None:
-    with written(tmp_path / "s") as store, written(tmp_path / "other"):
+    with written(tmp_path / "s") as store, written(tmp_path / "other") as other:
+        settle(store, other)
         (tmp_path / "link").symlink_to(tmp_path / "s")
         (tmp_path / "file").write_text("x")
         (tmp_path / "dangling").symlink_to(tmp_path / "nothing")

@@ -33,6 +33,7 @@ from erased_stores import (
     texts,
     with_secret,
 )
+from store_files import settle
 
 from hangarlog import ANY, EncodedEvent, FileEventStore, StreamDeletedError, UntypedEvent
 from hangarlog.filestore import erasing
@@ -94,6 +95,7 @@ def test_the_last_segments_wait(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_says_what_would_go(store: FileEventStore[Any], tmp_path: Path) -> None:
+    settle(store)
     before = texts(tmp_path / "s")
     planned = erase(store, least=0.0, dry_run=True)
     changed = {name for name, text in texts(tmp_path / "s").items() if before.get(name) != text}

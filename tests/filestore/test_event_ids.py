@@ -374,6 +374,7 @@ def test_an_append_goes_on_where_the_table_cannot_be_written(tmp_path: Path, cod
 
 
 @pytest.mark.parametrize("durability", ["always", "relaxed"])
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_after_a_power_cut_every_id_that_is_left_is_found(tmp_path: Path, durability: str) -> None:
     """What was durable is found, what was lost is not, and is written when it is tried again."""
     recording = Recording(tmp_path / "s")

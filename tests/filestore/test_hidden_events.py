@@ -277,6 +277,7 @@ def test_an_erased_line_does_not_take_the_place_of_a_damaged_event_of_the_journa
 
 
 @pytest.mark.parametrize("call", ["delete", "tombstone", "truncate", "truncate all"])
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_a_power_cut_leaves_all_of_the_stream_or_nothing(tmp_path: Path, call: str) -> None:
     """At every step; what was acknowledged stays hidden, and the call can be made again."""
     path = tmp_path / "s"

@@ -250,6 +250,11 @@ class Segment(NamedTuple):
     def first(self) -> bytes:
         return self.text.split(b"\n", 1)[0] if b"\n" in self.text else b""
 
+    def is_misnamed(self, key: str) -> bool:
+        """True if a sealed segment begins with a record of another number than its name says."""
+        found = record(self.first) or erased(self.first, journal=key == "position")
+        return self.number is not None and found is not None and found[key] != self.number
+
 
 def segments(folder: Path, log: str, key: str, begins: int = 0) -> tuple[list[Segment], list[Segment]]:
     """The segments of a log in order, the active one last if it is there; and the sealed ones that do not belong."""

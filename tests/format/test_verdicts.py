@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -77,9 +78,13 @@ def damage(path: Path, chosen: random.Random) -> str:
         "zeros": content[:at] + bytes(len(content[at : at + 512])) + content[at + 512 :],
         "a tail": content + chosen.choice(tails),
     }
-    way = chosen.choice([*ways, "gone"])
+    way = chosen.choice([*ways, "gone", "renamed"])
     if way == "gone":
         file.unlink()
+    elif way == "renamed":
+        number = re.search(r"\d{20}", file.name)
+        name = file.name.replace(number[0], f"{int(number[0]) + chosen.choice([-1, 1, 2]):020}") if number else "x"
+        file.rename(file.with_name(name.replace("-0", "00")))
     else:
         with file.open("r+b") as opened:
             opened.write(ways[way])

@@ -83,6 +83,7 @@ class _Verifier:
         if any(record(each.first) and not self._is_copy(each) for each in store.foreign):
             yield "a sealed segment goes beyond the active one"
         yield from ("a compressed segment" for each in store.journal if each.is_damaged)
+        yield from (f"{each.path.name}: its name" for each in store.journal if each.is_misnamed("position"))
         last, damaged, lost = store.begins - 1, 0, False
         records = _Records(store)
         for _, found in store.lines():
@@ -123,6 +124,8 @@ class _Verifier:
         for segment in store.stream(path):
             if segment.is_damaged:
                 yield "a compressed segment"
+            if segment.is_misnamed("stream_version"):
+                yield f"{segment.path.name}: its name"
             for line, ended in segment.parts():
                 found = record(line) if ended else None
                 gone = erased(line, journal=False) if ended and not found else None

@@ -20,6 +20,7 @@ from store_files import change, flip, folder_of, put
 from hangarlog import ANY, CorruptionError, FileEventStore
 from hangarlog.filestore.checkpoint import Checkpoint
 from hangarlog.maintenance.journal_check import JournalCheck
+from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.stream_check import StreamCheck
 from hangarlog.maintenance.verify import verify, verify_folder
@@ -246,6 +247,34 @@ def test_whatever_an_append_or_a_recovery_would_meet_is_seen(tmp_path: Path, bli
         assert {Path(name).name.split(".")[0] for name, _ in damages} == {"1"}
     else:
         assert damages == [(file, offset)]
+
+
+@pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
+@pytest.mark.parametrize("log", ["journal", "streams/a/0", "streams/a/2"])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_segment_with_the_name_of_another_number_is_damage(tmp_path: Path, log: str, by: int) -> None:
+    path = tmp_path / "s"
+    fill(path)
+    segment = sorted((path / log).parent.glob(f"{Path(log).name}.0*.jsonl"))[1]
+    number = int(segment.name.split(".")[1]) + by
+    renamed = segment.rename(segment.with_name(f"{Path(log).name}.{number:020}.jsonl"))
+    assert found(path) == [(str(renamed), 0)]
+    (damage,) = verify_folder(path)
+    assert f"its name says {number}, but it begins with" in damage.cause
+    assert not [done for done in repair(path) if isinstance(done, Lost)]
+    assert found(path) == []
+
+
+@pytest.mark.parametrize("log", ["journal", "streams/a/0"])
+def test_a_damaged_first_line_of_a_segment_is_one_finding(tmp_path: Path, log: str) -> None:
+    path = tmp_path / "s"
+    fill(path)
+    segment = sorted((path / log).parent.glob(f"{Path(log).name}.0*.jsonl"))[1]
+    with segment.open("r+b") as file:
+        text = file.readline().replace(b"xxx", b"xyx", 1)
+        file.seek(0)
+        file.write(text)
+    assert [(damage.path, damage.offset) for damage in verify_folder(path)] == [(str(segment), 0)]
 
 
 def test_verify_changes_no_byte_if_it_is_told_so(tmp_path: Path, hangarlog: Command) -> None:

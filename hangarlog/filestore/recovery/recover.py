@@ -76,6 +76,9 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *,
         raise
     for damage in report.damage:
         warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)
+    if report.put_aside:
+        said = f"records that no whole history leads to: {report.put_aside}; they were put into {folder.aside_path}"
+        warnings.warn(CorruptionWarning(said), stacklevel=2)
     return report
 
 

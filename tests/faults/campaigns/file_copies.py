@@ -238,7 +238,6 @@ class Checked:
             warnings.simplefilter("always", CorruptionWarning)
             with self._opened(copied, source) as store:
                 first, held = store.first_position, self._look(store, source)
-                said = bool(warned) or bool(store.recovered and store.recovered.put_aside)
         least = min(before, proofs.through(first))
         self.counted["of them without all that was there before"] += least < before
         later = [line.line for line in found if line.position > least]
@@ -248,7 +247,7 @@ class Checked:
         apart = [line for line in later if json.loads(line)["position"] > last]
         missing = [line for line in apart if line not in aside]
         assert not missing, f"{len(missing)} of {len(apart)} later lines are gone: {missing[0]!r}"
-        assert said or not apart, f"{len(apart)} lines were put aside without a word"
+        assert warned or not apart, f"{len(apart)} lines were put aside without a word"
         self.counted["of them with lines put aside"] += bool(apart)
         self._repaired(copied, source, held)
 
