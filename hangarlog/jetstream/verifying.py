@@ -16,6 +16,7 @@ from hangarlog.jetstream.server_copies import Copies
 from hangarlog.jetstream.settings import bucket_of
 from hangarlog.jetstream.store import JetStreamEventStore
 from hangarlog.jetstream.subjects import stream_id_of, untoken
+from hangarlog.jetstream.value_copies import flaws
 from hangarlog.jetstream.wire import Message
 from hangarlog.record.checked_json import with_crc
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
@@ -47,7 +48,9 @@ class Verification:
         self._store, self._progress = store, progress
         self._connection, self.path = store._connection, store.path
         self._servers: set[str] = set()
-        """Those whose copies are read."""
+        """Those whose copies of events are read."""
+        self._keepers: set[str] = set()
+        """Those that have the bucket."""
         self._ends: dict[str, tuple[int, int]] = {}  # By stream: its first and its last version.
         self._open_batch = self._lost = 0
         self._sound = set[tuple[int, tuple[object, ...]]]()
@@ -74,6 +77,7 @@ class Verification:
         yield from self._snapshots()
         yield from self._cursors()
         yield from self._projections()
+        yield from self._values()
         self._count()
         self.streams = len(self._ends)
         with contextlib.suppress(CorruptionError):
@@ -105,8 +109,11 @@ class Verification:
                 break
             sleep(_PAUSE_SECONDS)
         leader = cluster.get("leader") or self._connection.nc._server_info["server_name"]
+        servers = {leader, *(other["name"] for other in others if not other.get("offline"))}
         if name == self._store.name:
-            self._servers = {leader, *(other["name"] for other in others if not other.get("offline"))}
+            self._servers = servers
+        else:
+            self._keepers = servers
         wanted, there = info["config"]["num_replicas"], 1 + len(others)
         if there < wanted:
             yield self._damage(name, f"it has {there} copies, and must have {wanted}")
@@ -276,6 +283,13 @@ class Verification:
                 bucket.checked(key, bucket.get(key).content or with_crc({}))
             except CorruptionError as error:
                 yield error
+
+    def _values(self) -> Iterator[CorruptionError]:
+        """Yield how the servers' copies of what is kept in the bucket differ."""
+        if len(self._keepers) > 1 and "" not in self._servers:
+            for flaw in flaws(self._connection, self._store.name, self._keepers):
+                what = f"its copy of {flaw.key}" if flaw.key else f"its copies from revision {flaw.revision} on"
+                yield self._damage(flaw.server, f"{what} in the bucket: {flaw.cause}")
 
     def _count(self) -> None:
         """Note the streams of which the leader counts another number of events. Its index is wrong, not its events."""

@@ -51,9 +51,9 @@ def told(cluster: Cluster, folder: Path) -> tuple[int, list[dict[str, Any]], dic
     return done.returncode, damages, counts
 
 
-def flip(server: Server, what: bytes) -> None:
+def flip(server: Server, what: bytes, stream: str = "orders") -> None:
     """Change a bit of a message in the file of a server that is down."""
-    (block,) = server.store.rglob("orders/msgs/1.blk")
+    (block,) = server.store.rglob(f"{stream}/msgs/1.blk")
     text = bytearray(block.read_bytes())
     text[text.index(what) + len(what) - 1] ^= 1
     block.write_bytes(text)
@@ -88,6 +88,28 @@ def test_the_copy_of_each_of_three_servers_is_read(tmp_path: Path, monkeypatch: 
             damages, work = found(store)
             assert (damages, work.copies) == ([], {"": EVENTS})
             assert "do not say which of them has answered" in work.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "what"), [("s.a.0", b'"state":{"sum":7'), ("c.printer", b'"position":3'), ("h.b.1", b"hides")]
+)
+def test_the_bucket_of_each_of_three_servers_is_read(tmp_path: Path, key: str, what: bytes) -> None:
+    """As each may be the next leader, whose values count."""
+    with Cluster(tmp_path, 3) as cluster:
+        with opened(cluster) as store:
+            fill(store)
+            store.save_snapshot("a:0", 2, {"sum": 7})
+            store.cursor("printer").advance(3)
+            store.delete_stream("b:1")
+            assert found(store)[0] == []
+            leader = cluster.api("STREAM.INFO.KV_orders_state")["cluster"]["leader"]
+        bad = next(server for server in cluster.servers if server.name != leader)
+        bad.stop()
+        flip(bad, what, "KV_orders_state")
+        cluster.start()
+        code, damages, _ = told(cluster, tmp_path)
+        assert (code, [each["segment"] for each in damages]) == (1, [bad.name])
+        assert f"its copy of {key} in the bucket: it is missing; another server has it whole" in damages[0]["cause"]
 
 
 def publish(cluster: Cluster, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
