@@ -186,6 +186,7 @@ def test_a_sealed_segment_left_over_from_later_is_kept_aside_before_it_is_read(t
     assert left.with_name(f"{left.name}.damaged").read_bytes() == later.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_a_clock_that_was_fast_at_a_checkpoint_brings_back_nothing_that_the_journal_has_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ def copy_files(names: list[str], source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["streams first", "streams last"])
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_a_copy_that_spans_a_roll_opens_with_what_was_committed_before_it(
     tmp_path: Path, order: str, hangarlog: Command
 ) -> None:

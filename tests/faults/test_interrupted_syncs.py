@@ -31,6 +31,7 @@ class Interrupting(Recording):
 
 
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_what_is_made_again_after_an_interrupt_is_durable(tmp_path: Path, name: str) -> None:
     """Folders and files that an earlier attempt has made are there, but perhaps not on the device."""
     call, holds = CALLS[name]

@@ -50,6 +50,7 @@ def test_what_is_written_during_a_sync_is_not_covered_by_it(tmp_path: Path) -> N
             assert watched.syncs == before + 1
 
 
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_what_was_taken_back_does_not_come_back_in_a_power_cut(tmp_path: Path) -> None:
     """The caller was told that nothing was written."""
 
@@ -118,6 +119,7 @@ def cut_everywhere(recording: Recording, first: int, path: Path) -> int:
     return tried
 
 
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_a_power_cut_in_a_roll_costs_nothing(tmp_path: Path) -> None:
     """Of the segment that is sealed: neither its text nor its only name. The ring has no more than its end."""
     (tmp_path / "s").mkdir(mode=0o700)
@@ -133,6 +135,7 @@ def test_a_power_cut_in_a_roll_costs_nothing(tmp_path: Path) -> None:
     assert cut_everywhere(recording, first, tmp_path / "found") > 100
 
 
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_what_a_recovery_took_from_the_ring_stays_when_the_ring_is_written_over(tmp_path: Path) -> None:
     """In a second power cut, after the next append."""
     with small_ring(), FileEventStore(tmp_path / "s") as store:

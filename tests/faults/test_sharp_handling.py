@@ -405,6 +405,7 @@ class AtOnce(Unsynced):
         work()
 
 
+@pytest.mark.filterwarnings("ignore:.*no whole history leads to:hangarlog.CorruptionWarning")
 def test_a_copy_that_keeps_whole_seconds_of_the_times_of_files_hides_nothing(tmp_path: Path) -> None:
     """As tar makes it: a stream that goes beyond the journal seems to be older than the checkpoint."""
     path = tmp_path / "s"

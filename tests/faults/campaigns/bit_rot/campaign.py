@@ -41,6 +41,7 @@ def work(path: str, truth: Truth, cases: list[Case], counted: dict[str, int]) ->
     """Check cases, and say what the first failure was."""
     told: list[str] = []
     warnings.simplefilter("always", CorruptionWarning)
+    warnings.filterwarnings("ignore", ".*no whole history leads to", CorruptionWarning)
     warnings.showwarning = lambda message, *_: told.append(str(message))
     signal.signal(signal.SIGALRM, hangs)
     folders = Folder(path), Folder(f"{path}-kept", kept=True)

@@ -60,6 +60,7 @@ class Tried:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore" if case.mixed else "error", CorruptionWarning)
+                warnings.filterwarnings("ignore", ".*no whole history leads to", CorruptionWarning)
                 with suppress(_EventsLost):
                     held = self._opened(case)
                     self._restarted(held)

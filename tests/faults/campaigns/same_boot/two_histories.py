@@ -153,13 +153,12 @@ class Mixed:
             warnings.simplefilter("always", CorruptionWarning)
             try:
                 with closing(open_store(self._path, Unsynced())) as store:
-                    said = bool(store.recovered and (store.recovered.put_aside or store.recovered.damage))
                     look = self._look(store)
             except (CorruptionError, StoreOpenError) as error:
                 refusal = str(error)
                 self._counted["of another history, and refused"] += 1
             else:
-                said |= bool(warned or look.damages)
+                said = bool(warned or look.damages)
                 self._counted["of two histories, and said"] += self._mixes(look) and said
                 mixes = self._mixes(look) and self._contradictory
                 assert said or not mixes, f"two histories are mixed, and nobody says so: {_shown(look)}"
