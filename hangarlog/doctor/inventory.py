@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -152,10 +153,23 @@ class _Inventory:
             yield some["others'"].finding("rights-keep-owner-out", "warning", "belong to other users", text)
         if not (bits or "locked" in some or "others'" in some):
             yield found("rights", "ok", f"files have at most the rights {self._mode:04o}", look.path)
-        # A roll gives the active segment a second name for a moment.
-        if any(look.filesystem.has_other_names(path) for path in some["linked"].paths):
+        if any(map(self._has_name_elsewhere, some["linked"].paths)):
             text = command("hangarlog", "repair", look.path)
             yield some["linked"].finding("linked-files", "warning", "have a second name (a hard link)", text)
+
+    def _has_name_elsewhere(self, path: str) -> bool:
+        """True if an active segment has a name in another folder. A roll gives it a second one here for a moment."""
+        filesystem = self._look.filesystem
+        inode = filesystem.identity_at(path)
+        if not filesystem.has_other_names(path) or filesystem.identity_at(path) != inode:
+            return False
+        links = list[int]()  # What a roll has named by now is listed; once it has ended, the file has one name less.
+        for entry in filesystem.entries(os.path.dirname(path)):
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                if status.st_ino == inode:
+                    links.append(status.st_nlink)
+        return bool(links) and min(links) > len(links)
 
     def _leftovers(self) -> Iterator[Finding]:
         look, some = self._look, self.some

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from hangarlog.doctor.finding import KINDS, Finding
 from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.repair import repair
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.open_folder import Entry
 
 # No store, damage, rights
 
@@ -170,6 +172,23 @@ def test_live_files_with_a_second_name(tmp_path: Path) -> None:
     assert finding.severity == "warning"
     treat(finding)
     assert not has(path, "linked-files")
+
+
+def test_a_roll_while_files_are_listed_gives_no_file_a_second_name(tmp_path: Path) -> None:
+    path = made(tmp_path / "s", 20)
+    sealed = path / "journal.00000000000000000001.jsonl"
+    os.link(path / "journal.jsonl", sealed)
+
+    class Early(Watched):
+        """The first list of names is from before the roll; each file is looked at within it."""
+
+        late = sealed.name
+
+        def entries(self, path: str) -> Iterator[Entry]:
+            late = self.late = "" if path.endswith("streams") else self.late
+            return (entry for entry in super().entries(path) if entry.name != late)
+
+    assert "linked-files" not in {finding.kind for finding in examine(path, filesystem=Early())}
 
 
 # Processes
