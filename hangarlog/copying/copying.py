@@ -226,7 +226,8 @@ class Copy:
         """Copy the events up to a position of the source."""
         if self.done.position >= last:
             return
-        with contextlib.closing(self._source._tail(self.done.position, durable=False, skip=False)) as tail:
+        begun = max(self.done.position, self._seen if self._open_batch else 0)  # It may have been stopped in a batch.
+        with contextlib.closing(self._source._tail(begun, durable=False, skip=False)) as tail:
             while tail.position < last:
                 before, block = tail.position, self._step(tail)
                 if block:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,8 @@ from copied_stores import check_equal, contents, cursors, event, opened
 from hangarlog import ANY, FileEventStore, MemoryEventStore
 from hangarlog.cli.app import hangarlog as commands
 from hangarlog.copying import Copy, copy
+from hangarlog.eventstore.tail import Tail
+from hangarlog.record.envelope import Envelope
 from hangarlog.system.read_only import ReadOnly
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to ask a process by")
@@ -234,3 +237,34 @@ def test_a_store_is_copied_while_its_files_roll(tmp_path: Path) -> None:
             thread.join()
             copy(source, target)
             check_equal(source, target)
+
+
+def test_what_is_stopped_within_a_batch_goes_on_behind_what_it_has_read(tmp_path: Path) -> None:
+    """A server may give the first events of a batch, and the others later."""
+    with opened(tmp_path / "source") as source, opened(tmp_path / "target") as target:
+        source.append("a:1", [event(0)], ANY)
+        work = Copy(source, target)
+        tail_of = source._tail
+
+        def one_by_one(position: int, *, durable: bool, skip: bool) -> Tail:
+            tail = tail_of(position, durable=durable, skip=skip)
+            step = tail.step
+
+            def first() -> Sequence[Envelope] | None:
+                block = step()
+                if block:
+                    tail.seek(block[0].position)
+                    work.stop()
+                return block[:1] if block else None
+
+            tail.step = first  # type: ignore[method-assign]
+            return tail
+
+        def write() -> None:
+            source._tail = one_by_one  # type: ignore[method-assign]
+            source.append("a:1", [event(number) for number in (1, 2, 3)], 0)
+
+        work.follow(caught_up=write)
+        assert work.finish().position == 4
+        work.compare()
+        check_equal(source, target)
