@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--speed"]:
         rest = [argument for argument in arguments[1:] if argument != "--record"]
         return measure(str(environment.python), rest, write="--record" in arguments)
-    command: list[str] = [str(environment.python), "-m", "pytest", *(arguments or ["tests/jetstream"])]
+    # They wait more than they compute.
+    command = [str(environment.python), "-m", "pytest", *(arguments or ["-n", "3", "tests/jetstream"])]
     variables = {"PYTHONPATH": str(ROOT / "tests/aio")}  # Its adapter is used here, too.
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False).returncode
 
