@@ -85,8 +85,8 @@ def test_a_daemon_ships_every_sealed_event_once(desk: Path, name: str) -> None:
             daemon.terminate()
             daemon.wait()
             assert has_shipped_all()
+        fill(store, EVENTS + 20, EVENTS + 40)  # Not while it starts: syslog-ng may miss what is sealed then.
         with running(command.format(program, folder)):
-            fill(store, EVENTS + 20, EVENTS + 40)
             until(has_shipped_all)
         (folder / "pid").unlink(missing_ok=True)  # It was killed.
         fill(store, EVENTS + 40, EVENTS + 60)
