@@ -325,7 +325,7 @@ class LinkedFileError(CorruptionError):
 
 
 class CorruptionWarning(UserWarning):
-    """A record is damaged or leads nowhere. It was read from its other copy, skipped or put aside; see the message."""
+    """A damaged record was read from its other copy or skipped, or whole ones were put aside. The message says where."""
 
 
 class UnreadableWarning(UserWarning):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from time import monotonic, sleep
 from typing import NamedTuple
+from zlib import crc32
 
 from hangarlog.jetstream.connection import Connection
 from hangarlog.jetstream.server_copies import Copies
@@ -21,8 +23,16 @@ _CATCH_UP_SECONDS, _PAUSE_SECONDS = 5.0, 0.2
 _CHECKED, _FLEETING = ("s.", "c.", "p.", "m"), "o."
 """The keys whose values have a checksum, and those whose values go away by themselves."""
 
-_Found = dict[str, dict[int, Message]]
-"""By server: its values by revision."""
+_Found = dict[str, list[Message]]
+"""By server: its values."""
+
+
+class _Value(NamedTuple):
+    """A server's copy of a value."""
+
+    revision: int
+    crc: int
+    damage: str | None
 
 
 class Flaw(NamedTuple):
@@ -37,7 +47,8 @@ class Flaw(NamedTuple):
 def flaws(connection: Connection, name: str, servers: Set[str]) -> list[Flaw]:
     """Return how the servers' copies of a store's values differ, once that stays so.
 
-    A value that is replaced meanwhile differs for a moment, and a server may be behind for another.
+    A value that is replaced meanwhile differs for a moment, and a server may be behind for another. Memory grows with
+    the number of keys.
     """
     bucket, until = bucket_of(name), monotonic() + _CATCH_UP_SECONDS
     last = connection.run(connection.state(bucket))["last_seq"]
@@ -50,13 +61,21 @@ def flaws(connection: Connection, name: str, servers: Set[str]) -> list[Flaw]:
 
 
 def _once(copies: Copies, name: str, servers: Set[str], last: int) -> Iterator[Flaw]:
+    values: defaultdict[str, dict[str, _Value]] = defaultdict(dict)  # By key and server: the newest one.
     at = 1
     while at <= last:
         found, stop = _block(copies, servers, at, last)
         yield from (Flaw(server, "", at, "it gave no answer") for server in servers - found.keys())
-        for revision in sorted({revision for values in found.values() for revision in values if revision <= stop}):
-            yield from _of_value(found, revision, key_prefix(name))
+        servers = servers & found.keys()
+        for server, messages in found.items():
+            for message in messages:
+                if message.seq <= stop:
+                    key = message.subject.removeprefix(key_prefix(name))
+                    values[key][server] = _Value(message.seq, crc32(message.data), _damage(key, message.data))
         at = stop + 1
+    for key, copied in values.items():
+        if not key.startswith(_FLEETING):
+            yield from _of_key(key, copied, servers)
 
 
 def _block(copies: Copies, servers: Set[str], at: int, last: int) -> tuple[_Found, int]:
@@ -67,29 +86,28 @@ def _block(copies: Copies, servers: Set[str], at: int, last: int) -> tuple[_Foun
         copy = copies.read(at, _BLOCK, _BLOCK_BYTES)
         tries += 1
         if copy and copy.server in servers - found.keys():
-            found[copy.server] = {value.seq: value for value in copy.messages}
+            found[copy.server] = copy.messages
             if copy.goes_on and copy.messages:
                 stop = min(stop, copy.messages[-1].seq)
     return found, stop
 
 
-def _of_value(found: _Found, revision: int, prefix: str) -> Iterator[Flaw]:
-    key = next(values[revision].subject for values in found.values() if revision in values).removeprefix(prefix)
-    if key.startswith(_FLEETING):
-        return
+def _of_key(key: str, copied: dict[str, _Value], servers: Set[str]) -> Iterator[Flaw]:
+    newest = max(value.revision for value in copied.values())
     causes: dict[str, str] = {}
-    whole: dict[tuple[str, bytes], str] = {}  # By content: the first server that has it.
-    for server, values in sorted(found.items()):
-        value = values.get(revision)
-        cause = _damage(key, value.data) if value else "it is missing"
-        if cause:
-            causes[server] = cause
-        elif value:
-            whole.setdefault((value.subject, value.data), server)
+    whole: dict[int, str] = {}  # By checksum: the first server that has it.
+    for server in sorted(servers):
+        value = copied.get(server)
+        if value is None or value.revision < newest:
+            causes[server] = "it is an older one" if value else "it is missing"
+        elif value.damage:
+            causes[server] = value.damage
+        else:
+            whole.setdefault(value.crc, server)
     advice = "another server has it whole" if whole else "no server has it whole"
-    yield from (Flaw(server, key, revision, f"{cause}; {advice}") for server, cause in causes.items())
+    yield from (Flaw(server, key, newest, f"{cause}; {advice}") for server, cause in causes.items())
     first, *others = whole.values() or ("",)
-    yield from (Flaw(server, key, revision, f"it is another value than that of {first}") for server in others)
+    yield from (Flaw(server, key, newest, f"it is another value than that of {first}") for server in others)
 
 
 def _damage(key: str, content: bytes) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import nats
 import pytest
@@ -18,8 +20,9 @@ from conftest import ROOT
 from nats_servers import Cluster, Server, cluster  # noqa: F401
 
 from hangarlog import CorruptionError, UntypedEvent
-from hangarlog.jetstream import JetStreamEventStore, server_copies, verifying
+from hangarlog.jetstream import JetStreamEventStore, server_copies, value_copies, verifying
 from hangarlog.jetstream.verifying import Verification
+from hangarlog.jetstream.wire import Message
 
 EVENTS = 13
 
@@ -110,6 +113,23 @@ def test_the_bucket_of_each_of_three_servers_is_read(tmp_path: Path, key: str, w
         code, damages, _ = told(cluster, tmp_path)
         assert (code, [each["segment"] for each in damages]) == (1, [bad.name])
         assert f"its copy of {key} in the bucket: it is missing; another server has it whole" in damages[0]["cause"]
+
+
+def test_a_server_with_an_older_value_is_the_one_that_is_named() -> None:
+    """And one that does not answer is named once; what is beyond the end at the beginning does not count."""
+    values = {
+        "n1": [Message(5, "$KV.orders_state.h.a", {}, b"old"), Message(6, "$KV.orders_state.o.b", {}, b"me")],
+        "n2": [Message(9, "$KV.orders_state.h.a", {}, b"new")],
+        "n3": [Message(9, "$KV.orders_state.h.a", {}, b"new"), Message(12, "$KV.orders_state.h.c", {}, b"later")],
+        "n4": [Message(9, "$KV.orders_state.h.a", {}, b"odd")],
+    }
+    copies = Mock()
+    copies.read.side_effect = itertools.cycle([server_copies.Copy(*each, False) for each in values.items()] + [None])
+    assert list(value_copies._once(copies, "orders", {*values, "n5"}, 11)) == [
+        ("n5", "", 1, "it gave no answer"),
+        ("n1", "h.a", 9, "it is an older one; another server has it whole"),
+        ("n4", "h.a", 9, "it is another value than that of n2"),
+    ]
 
 
 def publish(cluster: Cluster, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
