@@ -325,7 +325,7 @@ class LinkedFileError(CorruptionError):
 
 
 class CorruptionWarning(UserWarning):
-    """A damaged record was read from its other copy or skipped, or whole ones were put aside. The message says where."""
+    """A damaged record was read from its other copy or skipped, or whole ones were put aside. See the message."""
 
 
 class UnreadableWarning(UserWarning):
